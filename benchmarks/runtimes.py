@@ -64,8 +64,8 @@ def make_network(name: str) -> nn.Module:
 Contender = Callable[[], npt.NDArray[Any]]
 
 
-def contenders(network: nn.Module, pictures: torch.Tensor, folder: Path) -> Iterator[tuple[str, Contender]]:
-    """Yield the name of each way to compute a batch, and a function that computes it."""
+def runtimes_of(network: nn.Module, pictures: torch.Tensor) -> Iterator[tuple[str, Contender]]:
+    """Yield the name of each way of PyTorch and OpenVINO to compute a batch, and a function that computes it."""
     graph = Graph(network.to(memory_format=torch.channels_last)).eval()
     array = pictures.numpy()
 
@@ -91,6 +91,12 @@ def contenders(network: nn.Module, pictures: torch.Tensor, folder: Path) -> Iter
         hints = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": hint}
         compiled = openvino.Core().compile_model(model, "CPU", {**hints, "ENABLE_CPU_PINNING": False})
         yield f"openvino {precision}", lambda compiled=compiled: np.asarray(compiled(array)[0])
+
+
+def contenders(network: nn.Module, pictures: torch.Tensor, folder: Path) -> Iterator[tuple[str, Contender]]:
+    """Yield the name of each way to compute a batch, and a function that computes it."""
+    yield from runtimes_of(network, pictures)
+    graph, array = Graph(network).eval(), pictures.numpy()
     file = folder / "network.onnx"
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

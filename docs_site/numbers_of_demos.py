@@ -196,6 +196,23 @@ def _equals() -> list[str]:
     return [sentence, "", source("equals")]
 
 
+def _bfloat16_distances() -> list[str]:
+    """Return how far features in bfloat16 are from those in float32."""
+    data = read("precision")
+    ways = ("openvino bfloat16", "torch bfloat16")
+    rows = []
+    for name, of_way in data["distances"].items():
+        title = f"`{name}` (random weights)" if name in data["random_weights"] else f"`{name}`"
+        cells = []
+        for way in ways:
+            cells += [f"{of_way[way]['smallest_cosine']:.5f}", f"{100 * of_way[way]['largest_difference']:.1f} %"]
+        rows.append((title, *cells))
+    head = ["Network"]
+    for way in ways:
+        head += [f"{way}: smallest cosine", "largest difference"]
+    return [*table(head, rows), "", source("precision")]
+
+
 def _small_faces() -> list[str]:
     """Return how many small faces are found as they are and enlarged."""
     data = read("detection")
@@ -223,6 +240,7 @@ def _percent(share: float) -> str:
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
+    "bfloat16-distances": _bfloat16_distances,
     "clips-demo-scores": lambda: _scores("clips_demo"),
     "demo-scores": lambda: _scores("demo"),
     "demo-sentence": _demo_sentence,

@@ -511,6 +511,15 @@ def test_equals_that_differ_in_nothing_are_seldom_called_different():
     assert 0 <= equals.share_called_different(2, 0.0, pairs=40) <= 0.2
 
 
+def test_distances_are_the_smallest_cosine_and_the_largest_difference():
+    from benchmarks import precision
+
+    expected = np.array([[3.0, 4.0], [0.0, 10.0]])
+    assert precision.distance(expected, expected) == {"smallest_cosine": 1.0, "largest_difference": 0.0}
+    found = precision.distance(np.array([[4.0, 3.0], [0.0, 9.0]]), expected)
+    assert found == {"smallest_cosine": 0.96, "largest_difference": 0.1}
+
+
 class BrightCorner:
     """A finder that takes the corner with light for the top left of a face, and sees none in the dark."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,7 +53,12 @@ class Subgroup:
 
 
 def find_subgroups(
-    classes: Sequence[str], label: Ints, cache: Cache | None = None, rows: Ints | None = None
+    classes: Sequence[str],
+    label: Ints,
+    cache: Cache | None = None,
+    rows: Ints | None = None,
+    *,
+    without: Collection[str] = (),
 ) -> tuple[list[Subgroup], list[str]]:
     """Return the subgroups of some rows, and the columns that form none because nearly every row has another value.
 
@@ -62,13 +67,15 @@ def find_subgroups(
         label: the class of each row, int64 (n,).
         cache: the cache with their features and manifest; without it, only classes form subgroups.
         rows: the rows of the cache, int64 (n,).
+        without: columns that form no subgroups, such as those of the target: in rows of similar true values every
+            correlation is small.
     """
     found = [Subgroup("class", name, label == place) for place, name in enumerate(classes)]
     left_out: list[str] = []
     if cache is not None and rows is not None:
         found += _presence(cache, rows)
         for column in cache.manifest.table.columns:
-            if _PLACES.match(column):
+            if _PLACES.match(column) or column in without:
                 continue
             of_column = list(_of_column(column, cache.manifest.table[column][rows]))
             found += of_column

@@ -163,10 +163,11 @@ def _subgroups(analysis: Analysis) -> Iterator[AnalysisSection]:
     left_out: list[str] = []
     scoring = analysis.scoring
     classes = analysis.classes if analysis.has_classes else ()  # rows without a class form no subgroups of it
+    own = () if analysis.has_classes else analysis.classes
     cache, results = analysis.source.cache, analysis.source.results
     if results is not None and results.baseline.label != analysis.label and results.baseline.label in analysis.tested:
         baseline, mean = analysis.tested[results.baseline.label], analysis.mean
-        groups, left_out = find_subgroups(classes, mean.label, cache, analysis.rows)
+        groups, left_out = find_subgroups(classes, mean.label, cache, analysis.rows, without=own)
         both = (analysis.answered, baseline)
         first, second = (
             analysis.right(each) if analysis.has_classes else scoring.main_scorer(each.scored(each.mean))
@@ -178,7 +179,7 @@ def _subgroups(analysis: Analysis) -> Iterator[AnalysisSection]:
     if cache is not None and 1 < len(analysis.options.streams or _streams(analysis)) <= _MOST_SUBSETS_FOR_SUBGROUPS:
         solved = analysis.solved
         streams = solved.subsets.streams
-        groups, left_out = find_subgroups(classes, solved.label, cache, solved.rows)
+        groups, left_out = find_subgroups(classes, solved.label, cache, solved.rows, without=own)
 
         def scored(outputs: Floats) -> RowScorer:
             return scoring.main_scorer(scoring.prepare(solved.unit, solved.label, outputs, solved.target))
@@ -229,7 +230,9 @@ def _others(analysis: Analysis) -> dict[str, Floats]:
         single = {label: each for label, each in analysis.tested.items() if len(each.item.streams) == 1}
         single.pop(analysis.label, None)
         used = {name for each in single.values() for name in each.item.streams}
-        if len(analysis.chosen.streams) > 1 and used >= set(analysis.chosen.streams):
+        # A class is rescued from all streams, and an error is compared with the best of those that have models.
+        enough = used >= set(analysis.chosen.streams) if analysis.has_classes else bool(used)
+        if len(analysis.chosen.streams) > 1 and enough:
             return {label: each.mean.outputs for label, each in single.items()}
         baseline = analysis.source.results.baseline.label if analysis.source.results else ""
         if baseline in analysis.tested and baseline != analysis.label:

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -64,6 +65,13 @@ def test_plain_numbers_are_those_of_the_cells(copied):
     missing = next(column for column in section.tables[0].table.columns if column.title == "Missing")
     for name, cell in zip(names, missing.cells, strict=True):
         assert cell.text.replace("−", "-") == f"{float(rows[name, 'missing']['drop']):+.3f}".replace("+0.000", "0.000")
+
+
+def test_the_worth_by_class_counts_the_rows_of_each_class(planted, copied):
+    (worth,) = (each for each in copied[2] if each.key == "worth")
+    (table,) = (each.table for each in worth.tables if each.stem == "worth_per_class")
+    assert [column.title for column in table.columns[:2]] == ["Class", "Rows"]
+    assert [cell.text for cell in table.columns[1].cells] == [str(count) for count in np.bincount(planted.truth)]
 
 
 def test_numbers_are_json_without_nan(copied):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from emofuse.analysis.plots import Series, plot_intervals, plot_matrix
 from emofuse.analysis.scoring import PART_TITLES
 from emofuse.analysis.sections.words import difference_cell, random_sentence, score_cell, unit_words
@@ -146,6 +148,10 @@ def _interactions_table(worth: Worth) -> AnalysisTable:
 def _classes_table(worth: Worth) -> AnalysisTable:
     streams, classes = _order(worth), worth.answers.classes
     columns = [TableColumn(worth.answers.scoring.target.part.capitalize(), [Cell(name) for name in classes], "left")]
+    answered = worth.answers.answers[frozenset()][0].classes
+    if answered is not None:
+        counts = np.bincount(answered.label, minlength=len(classes))
+        columns.append(TableColumn("Rows", [Cell(f"{count:,}") for count in counts]))
     for stream in streams:
         numbers = [worth.get(stream, "shapley", part) for part in _parts(worth)]
         columns.append(TableColumn(stream, [difference_cell(each.value, each.interval) for each in numbers]))

@@ -56,6 +56,11 @@ class Series:
     intervals: Sequence[Interval]
 
 
+def row_height_in(series: int) -> float:
+    """Return the least height of a row of `plot_intervals` with this number of series, in inches."""
+    return 0.14 + 0.08 * series
+
+
 def plot_intervals(
     names: Sequence[str],
     series: Sequence[Series],
@@ -77,7 +82,7 @@ def plot_intervals(
     """
     labels = [f"{wrap(name)} †" if name in random_streams else wrap(name) for name in names]
     lines = np.array([label.count("\n") + 1 for label in labels])
-    heights = np.maximum(0.14 + 0.08 * len(series), 0.1 + 0.115 * lines)
+    heights = np.maximum(row_height_in(len(series)), 0.1 + 0.115 * lines)
     middles = np.cumsum(heights) - heights / 2  # the y axis is in inches
     figure, axes = one_plot(COLUMN_IN - 0.15 - text_width_in(labels), float(heights.sum()))
     axes.axvline(0, color=GREY, linewidth=0.8, zorder=1)

@@ -51,6 +51,8 @@ def draw_errors(results: Results, uncertainty: Uncertainty) -> ReportFigure | No
     caption = f"{_capitalised(join_names(score.name for score in scores))} on the test split; smaller is better."
     if uncertainty.intervals:
         caption += " Thin lines are 95 % intervals."
+    if any(len(item.runs) > 1 for item in results.configurations):
+        caption += " Points are means over repeats, thick lines ± one standard deviation."
     return rendering.render_figure("errors", caption, lambda: plot_progression(results, uncertainty, scores))
 
 

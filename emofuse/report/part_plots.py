@@ -109,7 +109,7 @@ def plot_residuals(configuration: ReportedConfiguration, columns: Sequence[str],
         mean, deviation = (format_score(value, decimals_of(errors.std())) for value in (errors.mean(), errors.std()))
         texts = f"mean {mean}, deviation {deviation}"
         axes.set_title(f"{name}\n{texts}", loc="left", fontsize=6, pad=3)
-        axes.set(xlim=(-reach, reach), xlabel="Predicted less true value")
+        axes.set(xlim=(-reach, reach), xlabel="Predicted minus true value")
         _few_ticks(axes)
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.grid(visible=False, axis="x")

@@ -106,7 +106,7 @@ def _values(item: ReportedConfiguration, slug: str, columns: Sequence[str], valu
 
 def _residuals(item: ReportedConfiguration, slug: str, columns: Sequence[str], values: AnsweredValues) -> ReportFigure:
     caption = (
-        f"Errors of {item.label} on the test split: predicted less true value. The red line is the mean error, the "
+        f"Errors of {item.label} on the test split: predicted minus true value. The red line is the mean error, the "
         "dashed line no error."
     )
     return rendering.render_figure(

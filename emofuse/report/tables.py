@@ -74,6 +74,8 @@ def scores_table(results: Results, uncertainty: Uncertainty) -> ReportTable:
         for score in map(results.in_table, results.target.leading)
         for column in (_measured(results, uncertainty, score), _difference(results, score))
     ]
+    if len(results.configurations) == 1:  # there is nothing to subtract
+        pairs = pairs[::2]
     return ReportTable((_labels(results), _repeats(results), *pairs, *_reachable(results)))
 
 

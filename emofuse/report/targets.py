@@ -178,7 +178,8 @@ CLASS = ReportedTarget(
     paths=measured_paths,
     rows=None,
     lacking=(
-        "In {:,} resamples a class has no row; their macro scores are means over the classes that have rows or answers."
+        "Resamples without a row of some class: {:,}. Their macro scores are means over the classes that have rows or "
+        "answers."
     ),
     words=CLASS_WORDS,
     most_parts=MOST_CLASSES,
@@ -254,7 +255,7 @@ REGRESSION = ReportedTarget(
     validation={"ccc": "mean.ccc", "loss": "loss"},
     paths=_regression_paths,
     rows=lambda _, target, outputs: regression.regression_scorer(target, outputs),
-    lacking="In {:,} resamples all drawn rows of a column have one value; its CCC and correlation leave them out.",
+    lacking="Resamples in which all rows of a column have one value: {:,}; its CCC and correlation leave them out.",
     words=REGRESSION_WORDS,
     most_parts=None,
 )
@@ -295,7 +296,7 @@ MULTILABEL = ReportedTarget(
     validation={"map": "macro.map", "macro_f1": "macro.f1", "loss": "loss"},
     paths=_multilabel_paths,
     rows=lambda _, target, outputs: multilabel.multilabel_scorer(target, outputs),
-    lacking="In {:,} resamples a label is on no drawn row; their means are over the other labels.",
+    lacking="Resamples in which no row has some label: {:,}; their means are over the other labels.",
     words=MULTILABEL_WORDS,
     most_parts=None,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import chain
 
@@ -200,3 +201,14 @@ def test_a_figure_of_subgroups_shows_every_stream_or_says_which():
         (figure,) = subgroups_section(same, grouped=False).figures
         assert figure.caption.count("Of each stream: two models.") == 1
         assert ("Shown: the first 6 of 7 streams; the table has all." in figure.caption) == (count > MOST_SERIES)
+
+
+def test_a_figure_of_subgroups_fits_a_page_and_says_how_many_it_shows():
+    right = np.ones(60)
+    groups = [Subgroup("scene", f"scene {place}", np.arange(60) < 30) for place in range(40)]
+    compared = compare_in_subgroups(groups, right, right, np.arange(60), RESAMPLING)
+    same = [SubgroupComparison(f"stream {place}", "Of each stream: two models.", compared) for place in range(4)]
+    (figure,) = subgroups_section(same, grouped=False).figures
+    assert "Shown: the first 17 of 40 subgroups; the table has all." in figure.caption
+    height_pt = float(re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', figure.svg.decode()).group(1))
+    assert height_pt / 72 < 9

@@ -106,6 +106,16 @@ def lost_numbers(files):
     return lost
 
 
+def lost_in_the_overview(files):
+    """The scores, differences, intervals and p values of the first sentences that are in no row of the files."""
+    text = html.unescape(re.search(r'<p class="lead">(.*?)</p>', files.page.read_text(encoding="utf-8")).group(1))
+    folder = files.page.parent
+    values = values_of([row for name in ("summary.csv", "comparisons.csv") for row in read_rows(folder / name)])
+    numbers = [number for number in NUMBER.findall(re.sub("<[^>]*>", "", text)) if "." in number]
+    assert len(numbers) > 5
+    return [number for number in numbers if not is_in(number, values) and number != "0.001"]
+
+
 @pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize("kind", ["class", "distribution", "regression", "multilabel"])
 def test_every_number_of_the_tables_of_the_page_is_in_a_row_of_the_file_that_they_name(make_run, tmp_path, kind):
@@ -121,6 +131,7 @@ def test_every_number_of_the_tables_of_the_page_is_in_a_row_of_the_file_that_the
     search = SearchSummary("grid", "loss" if kind != "class" else "macro_f1", tuple(searched), 4)
     files = write_report(make_run.folder, tmp_path / "report", search=search, metrics=[])
     assert lost_numbers(files) == []
+    assert lost_in_the_overview(files) == []
 
 
 @pytest.mark.usefixtures("blank_figures")

@@ -64,8 +64,8 @@ def test_reading_notes_say_what_an_interval_of_one_run_covers(make, make_run):
     )
     assert resamples == (
         "All configurations are scored on the same resamples. Scores other than accuracy and macro F1 use the first "
-        f"1,000 of them. In {measured.lacking} resamples a class has no row; their macro scores are means over the "
-        "classes that have rows or answers."
+        f"1,000 of them. Resamples without a row of some class: {measured.lacking}. Their macro scores are means over "
+        "the classes that have rows or answers."
     )
     assert measured.lacking > 0
 

@@ -115,6 +115,8 @@ def test_configurations_that_print_alike_are_both_best_unless_there_is_no_other(
     assert [row[2].best for row in scores_table(group_runs(runs, "runs"), unmeasured).rows] == [True, True, False]
     single = scores_table(group_runs([make_run("a")], "runs"), unmeasured)
     assert [row[2].best for row in single.rows] == [False]
+    titles = [column.title for column in single.columns]
+    assert titles == ["Configuration", "Repeats", "Accuracy", "Macro F1"]  # nothing to subtract
 
 
 def test_one_repeat_has_no_deviation(make_run, unmeasured):

@@ -24,6 +24,7 @@ from emofuse.report.formats import format_difference, format_score
 from emofuse.report.tables import Cell, ReportTable, TableColumn
 
 _MOST_SHOWN = 15
+_LEAST_SHOWN = 5e-4
 _MOST_IN_CELL = 4
 _MOST_FACES = 16
 _TOWARDS = {
@@ -62,6 +63,8 @@ def attributions_section(
     figures = [draw_figure("attribution_of_streams", caption, plot, lettering)]
     for stream, each in found.streams.items():
         tables.append(_values_table(found, stream, each, towards))
+        if float(np.abs(each.by_outcome).max(initial=0)) < _LEAST_SHOWN:  # every cell would read 0.000
+            continue
         order = np.argsort(-each.strength)[:_MOST_SHOWN]
         columns = [each.columns[place] for place in order]
         caption = (

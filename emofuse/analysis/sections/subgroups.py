@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emofuse.analysis.plots import MOST_SERIES, Series, plot_intervals
+from emofuse.analysis.plots import MOST_SERIES, Series, plot_intervals, row_height_in
 from emofuse.analysis.scoring import Scoring
 from emofuse.analysis.sections.words import difference_cell, score_cell, unit_words
 from emofuse.analysis.subgroups import LEAST_UNITS, ComparedSubgroup, Fairness
@@ -23,6 +23,8 @@ from emofuse.wording import join_names
 
 _SIGNIFICANT = 0.05
 _MOST_PLOTTED = 30
+_PLOTTED_IN = 8.0
+"""The height that a figure has on a page of paper."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def subgroups_section(
     for number, same in enumerate(by_rows.values()):
         stem = "subgroups" if number == 0 else f"subgroups_{number + 1}"
         tables.append(_table(stem, same, score))
-        shown = [one for one in same[0].subgroups if not one.is_small][:_MOST_PLOTTED]
+        room = int(_PLOTTED_IN / row_height_in(min(len(same), MOST_SERIES)))
+        shown = [one for one in same[0].subgroups if not one.is_small][: min(_MOST_PLOTTED, room)]
         names = [f"{one.subgroup.attribute}: {one.subgroup.name}" for one in shown]
         lettering = choose_lettering_of(names)
         drawn = [lettering.labels.get(name, name) for name in names]

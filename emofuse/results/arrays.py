@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ PREDICTIONS_FILE = "predictions.npz"
 WEIGHTS_FILE = "weights.safetensors"
 _UNREADABLE_NPZ = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """The errors of zipfile and NumPy for a damaged file, which depend on the place of the damage."""
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,21 @@ def read_weights(folder: Path) -> dict[str, npt.NDArray[Any]]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ResultsError(f"{path}: missing or damaged ({error}); delete the folder and train the run again") from None
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
+    """Write arrays in C order as one safetensors file.
+
+    Raises:
+        OSError: the disk refuses it. safetensors has an error of its own for this, with the number in its message.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(dict(arrays), path, metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as error:
+        number = _OS_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emofuse.results.arrays import PREDICTIONS_FILE, WEIGHTS_FILE, Predictions
+from emofuse.results.arrays import PREDICTIONS_FILE, WEIGHTS_FILE, Predictions, write_arrays
 from emofuse.results.paths import RECORD_FILE, run_dir
 from emofuse.results.record import RunRecord, record_text
 from emofuse.stores import making_folder
@@ -26,8 +26,6 @@ def write_run(
         predictions: the predictions of the test rows.
         weights: weights and scaling; None for an evaluation, which has none.
     """
-    from safetensors.numpy import save_file
-
     runs.mkdir(parents=True, exist_ok=True)
     target = run_dir(runs, record.digest)
     contiguous = {name: np.asarray(array, order="C") for name, array in (weights or {}).items()}
@@ -38,7 +36,7 @@ def write_run(
             arrays[_outputs_name(record)] = arrays.pop("outputs")
             np.savez(partial / PREDICTIONS_FILE, **arrays)
             if weights is not None:
-                save_file(contiguous, partial / WEIGHTS_FILE)
+                write_arrays(partial / WEIGHTS_FILE, contiguous)
     except OSError:
         if not (target / RECORD_FILE).is_file():
             raise

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emofuse.results.arrays import write_arrays
 from emofuse.stores import replacing
 from emofuse.training.members import MemberResult
 from emofuse.training.targets import TargetScale
@@ -58,8 +59,6 @@ class KeptHeads:
             training: the name of the training within the run.
             head: the trained head.
         """
-        from safetensors.numpy import save_file
-
         path = self._path(digest, training)
         arrays = {f"{_WEIGHTS}{name}": np.asarray(array, order="C") for name, array in head.result.weights.items()}
         if head.result.target_scale is not None:
@@ -76,7 +75,7 @@ class KeptHeads:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial:
-                save_file(arrays, partial, metadata={"head": json.dumps(described)})
+                write_arrays(partial, arrays, {"head": json.dumps(described)})
 
     def read(self, digest: str, training: str) -> KeptHead | None:
         """Return a kept head; None if there is none, or if its file is damaged."""

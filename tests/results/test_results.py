@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from emofuse.errors import ResultsError
-from emofuse.results import Predictions, RunRecord, read_predictions, write_run
+from emofuse.results import Predictions, RunRecord, read_predictions, read_weights, write_run
+from emofuse.results.arrays import write_arrays
 
 
 class Payload:
@@ -71,3 +74,22 @@ def test_predictions_of_a_former_run_have_no_target(tmp_path):
     assert read.outputs.tolist() == [[0.5, 0.5]]
     assert read.group is None
     assert read.target is None
+
+
+def test_arrays_that_the_disk_refuses_are_an_error_of_the_system(tmp_path):
+    arrays = {"a": np.zeros(3, np.float32)}
+    with pytest.raises(FileNotFoundError) as error:
+        write_arrays(tmp_path / "nowhere" / "weights.safetensors", arrays)
+    assert error.value.filename == str(tmp_path / "nowhere" / "weights.safetensors")
+    write_arrays(tmp_path / "weights.safetensors", arrays, {"key": "value"})
+    assert read_weights(tmp_path).keys() == {"a"}
+
+
+def test_a_full_disk_while_weights_are_written_is_an_error_of_the_system(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", refuse)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        write_arrays(tmp_path / "w.safetensors", {})
+    assert error.value.errno == errno.ENOSPC

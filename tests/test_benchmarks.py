@@ -95,7 +95,7 @@ def test_the_engine_and_the_benchmarks_import_where_only_torch_numpy_and_h5py_ar
 
 @pytest.mark.slow
 def test_heads_are_measured_where_little_is_installed(tmp_path):
-    arguments = ["heads", "--smoke", "--out", str(tmp_path)]
+    arguments = ["heads", "--smoke", "--repeats", "1", "--out", str(tmp_path)]
     run_with_little(f"sys.argv[1:] = {arguments[1:]}\nfrom benchmarks.heads import main\nmain()")
     result = json.loads((tmp_path / "heads_smoke.json").read_text())
     assert result["smoke"]

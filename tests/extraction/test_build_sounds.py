@@ -175,7 +175,7 @@ def test_the_pipeline_of_real_speech_runs_whole_on_folds_by_speaker(shared_data,
     import_weights(shared_data / "models" / "whisper_tiny_en_encoder_fp16.safetensors", "whisper-tiny.en")
     folder = tmp_path / "ravdess"
     folder.mkdir()
-    for path in sorted((shared_data / "speech" / "ravdess").glob("03-01-0[1-8]-01-01-01-0[1-4].flac")):
+    for path in sorted((shared_data / "speech" / "ravdess").glob("03-01-0[1357]-01-01-01-0[1-4].flac")):
         shutil.copy(path, folder)
     spec = read_pipeline_spec("ravdess_speech")
     runs = tuple(

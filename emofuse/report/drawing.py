@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -92,3 +94,8 @@ def score_limits(values: Sequence[float], of_errors: bool = False) -> tuple[floa
     scale = (max(abs(low), abs(high)) or 1.0) if of_errors else 1.0
     pad = max(0.03 * scale, 0.08 * (high - low), (0.1 * scale - (high - low)) / 2)
     return low - pad, high + pad
+
+
+def with_gaps(values: Iterable[float | None]) -> npt.NDArray[np.float64]:
+    """Return numbers as an array (n,), NaN for None, where a line has a gap."""
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from emofuse.report.drawing import (
     one_plot,
     score_limits,
     text_width_in,
+    with_gaps,
 )
 from emofuse.report.names import marked, shorten_all, wrap_marked
 from emofuse.report.search import SELECTS, SearchSummary
@@ -130,7 +130,7 @@ def plot_overview(results: Results, uncertainty: Uncertainty) -> Figure:
 def plot_search(search: SearchSummary) -> Figure:
     """Plot the validation score of every configuration of a search, best first, with its standard errors."""
     scored = [item for item in search.ranked if item.score is not None]
-    scores, errors = _numbers(item.score for item in scored), _numbers(item.error for item in scored)
+    scores, errors = with_gaps(item.score for item in scored), with_gaps(item.error for item in scored)
     ranks = np.arange(1, len(scored) + 1)
     chosen = np.array([item.chosen for item in scored], dtype=bool)
     figure, axes = one_plot(PAGE_IN - 0.5, 2.2)
@@ -158,10 +158,10 @@ def _draw_lines(
 ) -> list[float]:
     """Draw thin intervals and thick deviations over repeats; return the ends of all lines."""
     spreads = [item.metric(path) for item in items]
-    means, sds = _numbers(spread.mean for spread in spreads), np.nan_to_num([spread.sd for spread in spreads])
+    means, sds = with_gaps(spread.mean for spread in spreads), np.nan_to_num([spread.sd for spread in spreads])
     intervals = [uncertainty.interval(item.label, path) for item in items]
-    low = _numbers(interval and interval.low for interval in intervals)
-    high = _numbers(interval and interval.high for interval in intervals)
+    low = with_gaps(None if interval is None else interval.low for interval in intervals)
+    high = with_gaps(None if interval is None else interval.high for interval in intervals)
     axes.hlines(rows, low, high, color=colour, linewidth=0.7)
     axes.hlines(rows, means - sds, means + sds, color=colour, linewidth=2, alpha=0.45)
     return [*(means - sds), *(means + sds), *low, *high]
@@ -202,7 +202,3 @@ def _draw_streams(figure: Figure, results: Results, items: Sequence[ReportedConf
 def _row_of_baseline(results: Results, items: Sequence[ReportedConfiguration]) -> tuple[float, float]:
     place = items.index(results.baseline)
     return place - 0.5, place + 0.5
-
-
-def _numbers(values: Any) -> Floats:
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from emofuse.report.drawing import (
     most_lines,
     note_random,
     score_limits,
+    with_gaps,
 )
 from emofuse.report.names import wrap_marked
 from emofuse.report.search import SELECTS
@@ -97,7 +97,7 @@ def plot_losses(results: Results) -> Figure:
 def _curves(results: Results, key: str) -> dict[str, Floats]:
     """Return the digest of each featured run -> a value by epoch, float64 (epochs,); NaN where it was not recorded."""
     runs = (run for item in results.featured for run in item.runs)
-    return {run.digest: _numbers([entry.get(key) for entry in run.history]) for run in runs}
+    return {run.digest: with_gaps([entry.get(key) for entry in run.history]) for run in runs}
 
 
 def _panels(results: Results, draw: Callable[[Axes, RunRecord], None], ylabel: str, last_epoch: int) -> Figure:
@@ -137,7 +137,3 @@ def _draw_curve(axes: Axes, curve: Floats, best_epoch: int) -> None:
 def _panel_columns(panels: int) -> int:
     """Return the number of columns: up to two panels fill the column of a paper, more its page."""
     return panels if panels <= 2 else 2 if panels <= 4 else 3 if panels <= 6 else 4
-
-
-def _numbers(values: Sequence[float | None]) -> Floats:
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)

@@ -111,7 +111,15 @@ def explain_sample(
             values[stream] = {names[place]: float(found.values[stream][0][place]) for place in order}
     folder = out / "samples" / re.sub(r"[^A-Za-z0-9_.-]+", "-", sample_id)
     photograph, notes = _photograph_of(cache, record, int(row[0]), image_root) if images else (None, [])
-    files, of_heat = _heat_maps(cache, opened, target, row=int(row[0]), folder=folder, photograph=photograph)
+    files, of_heat = _heat_maps(
+        cache,
+        opened,
+        target,
+        row=int(row[0]),
+        folder=folder,
+        photograph=photograph,
+        against_others=analysis.has_classes,
+    )
     shares = {
         stream: by_region(names, found.values[stream][0].tolist())
         for stream in streams
@@ -135,6 +143,8 @@ def explain_sample(
         tuple(notes),
     )
     folder.mkdir(parents=True, exist_ok=True)
+    for former in set(folder.glob("*.png")) - set(files):  # of another class, or of a call with pictures
+        former.unlink()
     plain = {**vars(result), "files": [path.name for path in files], "run": record.digest}
     replace_file(folder / "explanation.json", json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
     return result
@@ -241,7 +251,14 @@ def _run_of(analysis: Analysis, sample_id: str) -> RunRecord:
 
 
 def _heat_maps(
-    cache: Cache, opened: RunOnRows, target: int, *, row: int, folder: Path, photograph: Photograph | None
+    cache: Cache,
+    opened: RunOnRows,
+    target: int,
+    *,
+    row: int,
+    folder: Path,
+    photograph: Photograph | None,
+    against_others: bool,
 ) -> tuple[list[Path], list[str]]:
     """Write a picture with the heat of every image backbone of a run; return the files, and notes on the others."""
     if photograph is None:
@@ -251,10 +268,9 @@ def _heat_maps(
         if not is_picture_backbone(spec) or not opened.inputs[0].valid[spec.name][0]:
             continue
         pooled = cache.streams[spec.name].read_block(row // cache.layout.block_rows, dtype=np.float32)
+        slope = _slope(opened, spec.name, target, against_others=against_others)
         try:
-            drawn = draw_heat(
-                photograph, spec, pooled[row % cache.layout.block_rows], _slope(opened, spec.name, target)
-            )
+            drawn = draw_heat(photograph, spec, pooled[row % cache.layout.block_rows], slope)
         except (StreamError, WeightsError) as error:
             notes.append(f"{spec.name}: {error}")
             continue
@@ -264,8 +280,16 @@ def _heat_maps(
     return files, notes
 
 
-def _slope(opened: RunOnRows, stream: str, target: int) -> Floats:
-    """Return d score / d stored value of a stream in the only row, (D,): the mean over the heads of an ensemble."""
+def _slope(opened: RunOnRows, stream: str, target: int, *, against_others: bool) -> Floats:
+    """Return d score / d stored value of a stream in the only row, (D,): the mean over the heads of an ensemble.
+
+    Args:
+        opened: the run.
+        stream: the stream.
+        target: the class, column or label.
+        against_others: whether the score is the logit less the mean of all logits, as of classes. The answer of a
+            column of numbers is in standard deviations of its training rows.
+    """
     slopes = []
     for each, seen in zip(opened.trained.heads, opened.inputs, strict=True):
         features = {name: torch.from_numpy(array).unsqueeze(0) for name, array in seen.features.items()}
@@ -273,7 +297,7 @@ def _slope(opened: RunOnRows, stream: str, target: int) -> Floats:
         valid = {name: torch.from_numpy(array).unsqueeze(0) for name, array in seen.valid.items()}
         steps = {name: torch.from_numpy(array).unsqueeze(0) for name, array in seen.steps.items()}
         logits = each.head(HeadBatch(features, valid, steps))[0, 0]
-        score = logits[target] - logits.mean()
+        score = logits[target] - logits.mean() if against_others else logits[target]
         (gradient,) = torch.autograd.grad(score, [features[stream]])
         slopes.append(gradient[0, 0].double().numpy() / each.scaling[stream].scale)
     mean: Floats = np.mean(slopes, axis=0)

@@ -142,7 +142,9 @@ def test_action_units_are_drawn_on_the_photograph_of_the_sample_unless_pictures_
     ((_, _, _, points, picture),) = drawn
     assert picture is photograph.image
     assert points[1] == pytest.approx(tuple(face.points[1, :2]))
+    (tmp_path / "samples" / "s0007" / "net.png").write_bytes(b"a picture of a former call")
     list(explain_samples(planted.folder, options, ["s0007"], images=False))
+    assert not (tmp_path / "samples" / "s0007" / "net.png").exists()
     assert len(drawn[1]) == 4  # without a photograph
 
 

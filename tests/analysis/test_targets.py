@@ -15,6 +15,7 @@ from emofuse.analysis.cached_rows import open_run, rows_of_samples
 from emofuse.analysis.context import Analysis
 from emofuse.analysis.explain import ExplainOptions, explain, explain_samples
 from emofuse.analysis.gradients import integrated_gradients
+from emofuse.analysis.samples import _slope
 from emofuse.analysis.sources import open_source
 from emofuse.analysis.subsets import saved_subsets
 from emofuse.analysis.suppression import SuppressionOptions, strata_of, suppress_streams
@@ -252,3 +253,22 @@ def test_each_label_is_a_decision_whose_confidence_is_calibrated(trained):
     probs, has, unit = decisions("multilabel", outputs, np.array([-1]), np.array([5]), target=target)
     assert probs == pytest.approx(np.array([[0.1, 0.9], [0.7, 0.3]]))
     assert (has.tolist(), unit.tolist()) == ([1, 0], [5, 5])
+
+
+@pytest.mark.parametrize("kind", ["regression", "distribution"])
+def test_the_slope_of_heat_is_that_of_the_answer_of_a_column_and_of_a_class_against_the_others(trained, kind):
+    source, tested = opened_of(trained, kind)
+    record, places = tested.repeats[0].parts[0]
+    row = rows_of_samples(trained.cache, tested.repeats[0].sample_id[places][:1])
+    opened = open_run(trained.cache, source.runs, record, row)
+    has_classes = kind == "distribution"
+    slope = _slope(opened, "net", 1, against_others=has_classes)
+    (seen,), each = opened.inputs, opened.trained.heads[0]
+    answers = []
+    for step in (-1e-2, 1e-2):
+        moved = seen.features["net"].copy()
+        moved[0, 2] += step / each.scaling["net"].scale[2]
+        answers.append(opened.trained.answers([replace(seen, features={**seen.features, "net": moved})])[0])
+    scores = [np.log(each) - np.log(each).mean() if has_classes else each for each in answers]
+    unit = 1 if has_classes else each.target_scale.scale[1]
+    assert (scores[1] - scores[0])[1] / 2e-2 == pytest.approx(slope[2] * unit, rel=0.02, abs=1e-3)

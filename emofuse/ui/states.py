@@ -44,6 +44,12 @@ class Count:
     planned: int | None
     beside: str = ""
 
+    @property
+    def words(self) -> str:
+        """What is counted, in the number that fits the last count before it."""
+        last = self.done if self.planned is None else self.planned
+        return self.what.removesuffix("s") if last == 1 else self.what
+
 
 @dataclass(frozen=True)
 class Best:

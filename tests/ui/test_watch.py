@@ -24,6 +24,7 @@ from emofuse.ui import places, watch
 from emofuse.ui.places import find_places
 from emofuse.ui.readers import Budget
 from emofuse.ui.server import format_age
+from emofuse.ui.states import Count
 from emofuse.ui.watch import FolderWatch
 
 SWEEP_TESTS = Path(__file__).parents[1] / "sweep"
@@ -280,3 +281,11 @@ def test_a_walk_that_is_too_long_ends_with_a_note(tmp_path, monkeypatch):
 )
 def test_ages_are_rounded_so_that_the_page_seldom_changes(seconds, words):
     assert format_age(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("done", "planned", "words"),
+    [(1, None, "run"), (2, None, "runs"), (0, None, "runs"), (1, 3, "runs"), (1, 1, "run")],
+)
+def test_one_of_something_is_not_a_plural(done, planned, words):
+    assert Count("runs", done, planned).words == words

@@ -17,6 +17,8 @@ from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, cast, get_args
 
+import psutil
+
 from emofuse.errors import StreamError
 
 Runtime = Literal["auto", "torch", "openvino"]
@@ -45,7 +47,7 @@ class NetworkRuntimes:
 
     Attributes:
         compiles: whether networks are compiled.
-        threads: the threads of a network.
+        threads: the threads of a compiled network; None for networks in PyTorch unless they were given.
         notes: why networks compute with PyTorch although `auto` would compile them, one line each.
 
     Raises:
@@ -54,7 +56,7 @@ class NetworkRuntimes:
 
     def __init__(self, wanted: Runtime = "torch", device: str = "cpu", *, threads: int | None = None) -> None:
         self.compiles = resolve_runtime(wanted, device) == "openvino"
-        self.threads = threads
+        self.threads = _native_threads() if self.compiles and threads is None else threads
         self.notes: list[str] = []
         self._is_explicit = wanted == "openvino"
         self._networks: list[tuple[str, Callable[[], None]]] = []
@@ -70,21 +72,33 @@ class NetworkRuntimes:
             self._networks.append((name, compile_network))
 
     def compile_all(self) -> None:
-        """Compile all networks that were registered.
+        """Compile all networks that were registered; those that another process converts now come last.
 
         Raises:
             StreamError: a network cannot be compiled, and OpenVINO was asked for by name.
         """
+        from emofuse.streams.networks.kept import IsConvertedElsewhereError, not_waiting
+
         networks, self._networks = self._networks, []
-        for name, compile_network in networks:
-            try:
-                compile_network()
-            except ConversionError as error:
-                if self._is_explicit:
-                    raise StreamError(
-                        f"the network {name} does not run in OpenVINO: {error}. Use --runtime auto or torch"
-                    ) from error
-                self.notes.append(f"the network {name} ran in PyTorch, because OpenVINO cannot run it: {error}")
+        elsewhere = []
+        with not_waiting():
+            for network in networks:
+                try:
+                    self._compile(*network)
+                except IsConvertedElsewhereError:
+                    elsewhere.append(network)
+        for network in elsewhere:
+            self._compile(*network)
+
+    def _compile(self, name: str, compile_network: Callable[[], None]) -> None:
+        try:
+            compile_network()
+        except ConversionError as error:
+            if self._is_explicit:
+                raise StreamError(
+                    f"the network {name} does not run in OpenVINO: {error}. Use --runtime auto or torch"
+                ) from error
+            self.notes.append(f"the network {name} ran in PyTorch, because OpenVINO cannot run it: {error}")
 
 
 def resolve_runtime(wanted: Runtime, device: str) -> Literal["torch", "openvino"]:
@@ -170,3 +184,14 @@ def _default_runtime() -> Runtime:
     if value not in get_args(Runtime):
         raise StreamError(f"{VARIABLE}: expected one of {', '.join(get_args(Runtime))}, got {value!r}")
     return cast("Runtime", value)
+
+
+def _native_threads() -> int:
+    """Return the threads that PyTorch uses, without importing it: those of the environment, or one a core."""
+    if "torch" in sys.modules:
+        return int(sys.modules["torch"].get_num_threads())
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    if chosen.isdigit() and int(chosen) > 0:
+        return int(chosen)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))

@@ -23,7 +23,7 @@ from emofuse.streams.networks import compiled, kept
 from emofuse.streams.networks.detection import boxes_of_output
 from emofuse.streams.networks.squares import Square
 from emofuse.streams.networks.yolo import boxes_of
-from emofuse.streams.runtimes import openvino_version
+from emofuse.streams.runtimes import NetworkRuntimes, openvino_version
 
 STREAMS = (
     BackboneSpec(model="mobilenet_v3_small", name="net", weights=RandomWeights(seed=0), dtype="float32"),
@@ -161,10 +161,28 @@ def test_two_processes_convert_a_network_one_after_the_other(tmp_path, monkeypat
     first = threading.Thread(target=convert)
     first.start()
     held.wait()
+    with kept.not_waiting(), pytest.raises(kept.IsConvertedElsewhereError), kept.converting("key"):
+        pass
     with kept.converting("key"):
         assert kept.read_kept("key").facts == {"by": "the first"}
     first.join()
     assert sorted(file.name for file in (tmp_path / "compiled").iterdir()) == ["key.network"]
+
+
+@needs_openvino
+def test_networks_that_another_process_converts_are_compiled_last():
+    compiled_in_order = []
+
+    def elsewhere():
+        if not kept._WAITS.get():
+            raise kept.IsConvertedElsewhereError
+        compiled_in_order.append("elsewhere")
+
+    made = NetworkRuntimes("openvino", threads=1)
+    made.register("elsewhere", elsewhere)
+    made.register("here", lambda: compiled_in_order.append("here"))
+    made.compile_all()
+    assert compiled_in_order == ["here", "elsewhere"]
 
 
 @pytest.mark.parametrize("model", ["resnet50", "efficientnet_b1", "vit_b_16", "inception_v3", "regnet_y_400mf"])

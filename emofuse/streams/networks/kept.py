@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -116,11 +117,31 @@ def keep(key: str, facts: Mapping[str, Any], data: bytes = b"") -> None:
         _delete_oldest(folder)
 
 
+class IsConvertedElsewhereError(Exception):
+    """Another process converts the network now, and `not_waiting` says that something else can be done meanwhile."""
+
+
+_WAITS: ContextVar[bool] = ContextVar("emofuse_waits_for_conversions", default=True)
+
+
+@contextmanager
+def not_waiting() -> Iterator[None]:
+    """Let `converting` raise within the context where it would wait."""
+    token = _WAITS.set(False)
+    try:
+        yield
+    finally:
+        _WAITS.reset(token)
+
+
 @contextmanager
 def converting(key: str) -> Iterator[None]:
     """Wait until no other process converts the network of this key, so that it can be taken from the one that did.
 
     Nothing is waited for where files cannot be locked.
+
+    Raises:
+        IsConvertedElsewhereError: another process converts it, within `not_waiting`.
     """
     folder = _folder()
     if folder is None:
@@ -136,12 +157,16 @@ def converting(key: str) -> Iterator[None]:
         yield
         return
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the system releases it if its process ends
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it if its process ends
+        except BlockingIOError:
+            if not _WAITS.get():
+                raise IsConvertedElsewhereError(key) from None
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
         with suppress(OSError):
             lock.unlink(missing_ok=True)
+    finally:
         os.close(descriptor)
 
 

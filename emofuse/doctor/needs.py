@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from emofuse.doctor.findings import Finding, State
 from emofuse.doctor.packages import FACE
 from emofuse.doctor.probe import ProbeReply
-from emofuse.results import ResultPaths
 from emofuse.stores import file_sizes
 
 if TYPE_CHECKING:
@@ -162,7 +161,8 @@ def space_findings(spec: ExaminedSpec, replies: Mapping[str, ProbeReply], rows: 
         what = f"{row_bytes / 1e3:.1f} KB of cache per row; {free / 1e9:.1f} GB are free in {existing}"
         return [Finding(AREA, "note", what, "Add --data or --rows to see whether that is enough")]
     whole = cache_bytes(spec.cache, replies, rows)
-    there = sum(file_sizes(ResultPaths(spec.out).cache).values())
+    # The path of `ResultPaths`, whose package needs NumPy; a NumPy that is broken is a finding.
+    there = sum(file_sizes(spec.out / "features.zarr").values())
     what = f"a cache of {rows} rows takes about {whole / 1e9:.2f} GB" + (
         f", {there / 1e9:.2f} GB of it are there" if there else ""
     )

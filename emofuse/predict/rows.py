@@ -78,9 +78,6 @@ class RowTable:
         if prediction.face_box is not None:
             left, top, width, height = prediction.face_box
             row |= {"left": left, "top": top, "right": left + width, "bottom": top + height}
-        if prediction.face_box is not None:
-            left, top, width, height = prediction.face_box
-            row |= {"left": left, "top": top, "right": left + width, "bottom": top + height}
         return row | self._units(prediction.action_units) | {"missing": _missing(prediction.missing)}
 
     def label(self, outputs: npt.NDArray[np.float32] | None) -> str | None:
@@ -128,7 +125,10 @@ class RowWriter(Protocol):
 def writing_rows(path: Path, table: RowTable) -> Iterator[RowWriter]:
     """Write a table to a file; it is whole when the context ends, also by an error.
 
+    A table that the disk refused rows of would have a hole: nothing is left of it.
+
     Raises:
+        OSError: the disk refuses the table.
         DatasetError: the name ends in neither .csv nor .parquet, or its folder does not exist.
     """
     check_table_path(path)
@@ -147,6 +147,8 @@ def writing_rows(path: Path, table: RowTable) -> Iterator[RowWriter]:
             yield writer
         except BaseException as error:  # noqa: BLE001 - raised again after the table is finished
             failure = error
+        if writer.failed:
+            raise failure or OSError(f"{path}: rows could not be written")
         writer.finish()
         opened.close()  # moves the table to its place
         if failure is not None:
@@ -177,6 +179,8 @@ def check_folder_of(path: Path) -> None:
 
 
 class _CsvWriter:
+    failed = False
+
     def __init__(self, file: IO[str], table: RowTable) -> None:
         self._names = list(table.schema)
         self._writer = csv.writer(file, lineterminator="\n")
@@ -184,7 +188,11 @@ class _CsvWriter:
         self._file = file
 
     def add(self, rows: Sequence[Row]) -> None:
-        self._writer.writerows([[_text(row.get(name)) for name in self._names] for row in rows])
+        try:
+            self._writer.writerows([[_text(row.get(name)) for name in self._names] for row in rows])
+        except OSError:
+            self.failed = True
+            raise
 
     def finish(self) -> None:
         self._file.flush()
@@ -202,6 +210,8 @@ def _text(value: Any) -> Any:
 class _ParquetWriter:
     """Parts of the table are files of a folder until they become one."""
 
+    failed = False
+
     def __init__(self, path: Path, folder: Path, table: RowTable) -> None:
         self._path, self._folder, self._schema = path, folder, table.schema
         self._waiting: list[Row] = []
@@ -210,7 +220,11 @@ class _ParquetWriter:
     def add(self, rows: Sequence[Row]) -> None:
         self._waiting += rows
         if len(self._waiting) >= _PART_ROWS:
-            self._write_part()
+            try:
+                self._write_part()
+            except (OSError, pl.exceptions.PolarsError):
+                self.failed = True
+                raise
 
     def finish(self) -> None:
         if self._waiting or not self._parts:

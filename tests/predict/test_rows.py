@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from types import SimpleNamespace
+
 import polars as pl
 import pytest
 from face_videos import RUNS, scene
@@ -80,6 +83,25 @@ def test_an_error_leaves_a_whole_table_of_the_rows_so_far(table, predicted, tmp_
         write()
     read = pl.read_csv(path) if suffix == ".csv" else pl.read_parquet(path)
     assert read["frame"].to_list() == [0]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_that_the_disk_refused_rows_of_is_not_left_with_a_hole(tmp_path, monkeypatch, suffix):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    table = SimpleNamespace(schema={"path": pl.String})
+
+    def write() -> None:
+        with writing_rows(tmp_path / f"a{suffix}", table) as writer, monkeypatch.context() as patched:
+            patched.setattr(rows_module, "_PART_ROWS", 1)
+            patched.setattr(rows_module, "_text", refuse)
+            patched.setattr(pl.DataFrame, "write_parquet", refuse)
+            writer.add([{"path": "a.jpg"}])
+
+    with pytest.raises(OSError, match="No space left"):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

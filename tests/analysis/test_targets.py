@@ -171,6 +171,7 @@ def test_every_part_that_the_target_allows_is_made_and_the_others_are_named_with
     name = {"regression": "CCC", "multilabel": "mAP"}[kind]
     assert f"of {name} [" in by_key["worth"].sentences[0]
     assert f"its {name} of" in by_key["suppression"].tables[0].caption
+    assert [column.title for column in by_key["worth"].tables[1].table.columns][1] == name
     assert "feature_space needs rows with a class" in said[0]
     with pytest.raises(
         ResultsError, match=rf"feature_space: not possible, network predicts {kind}: feature_space needs"

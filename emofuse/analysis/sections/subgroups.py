@@ -12,7 +12,7 @@ import numpy as np
 
 from emofuse.analysis.plots import MOST_SERIES, Series, plot_intervals, row_height_in
 from emofuse.analysis.scoring import Scoring
-from emofuse.analysis.sections.words import difference_cell, score_cell, unit_words
+from emofuse.analysis.sections.words import difference_cell, heading_of, score_cell, unit_words
 from emofuse.analysis.subgroups import LEAST_UNITS, ComparedSubgroup, Fairness
 from emofuse.report.analysis import AnalysisSection, AnalysisTable
 from emofuse.report.figures import draw_figure
@@ -126,7 +126,7 @@ def _table(stem: str, same: Sequence[SubgroupComparison], score: str) -> Analysi
         TableColumn("Attribute", [Cell(one.subgroup.attribute) for one in first], "left"),
         TableColumn("Subgroup", [Cell(one.subgroup.name) for one in first], "left"),
         TableColumn("Rows", [Cell(f"{one.subgroup.count:,}{' *' * one.is_small}") for one in first]),
-        TableColumn(f"{score[0].upper()}{score[1:]}", [Cell(format_score(one.first)) for one in first]),
+        TableColumn(heading_of(score), [Cell(format_score(one.first)) for one in first]),
         *(
             TableColumn(
                 each.name,
@@ -146,7 +146,7 @@ def _table(stem: str, same: Sequence[SubgroupComparison], score: str) -> Analysi
         p_values = [Cell(UNDEFINED if one.corrected is None else format_p(one.corrected)) for one in first]
         columns.append(TableColumn("p", p_values))
     caption = (
-        f"{score[0].upper()}{score[1:]} in each subgroup. {_joined_sentences(same)} Bold: p below 0.05 "
+        f"{heading_of(score)} in each subgroup. {_joined_sentences(same)} Bold: p below 0.05 "
         "after Holm's "
         f"correction over the subgroups of the column. *: fewer than {LEAST_UNITS} rows (or groups of rows), not "
         "tested."

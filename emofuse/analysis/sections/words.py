@@ -29,3 +29,8 @@ def random_sentence(streams: Sequence[str]) -> list[str]:
     if not streams:
         return []
     return [f"RANDOM WEIGHTS: {', '.join(streams)}. What these streams are worth is a demonstration, not a finding."]
+
+
+def heading_of(score: str) -> str:
+    """Return the name of a score at the beginning of a heading: `Accuracy`, `Macro F1`, and `mAP` as it is."""
+    return f"{score[0].upper()}{score[1:]}" if score.partition(" ")[0].islower() else score

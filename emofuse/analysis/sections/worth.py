@@ -8,7 +8,7 @@ import numpy as np
 
 from emofuse.analysis.plots import Series, plot_intervals, plot_matrix
 from emofuse.analysis.scoring import PART_TITLES
-from emofuse.analysis.sections.words import difference_cell, random_sentence, score_cell, unit_words
+from emofuse.analysis.sections.words import difference_cell, heading_of, random_sentence, score_cell, unit_words
 from emofuse.analysis.worth import KINDS, Worth, interaction_rows, subset_rows, worth_rows
 from emofuse.report.analysis import AnalysisSection, AnalysisTable
 from emofuse.report.figures import ReportFigure, draw_figure
@@ -112,7 +112,7 @@ def _subsets_table(worth: Worth) -> AnalysisTable:
     ]
     scores = [
         TableColumn(
-            title.capitalize() if title.islower() else f"{title[0].upper()}{title[1:]}",
+            heading_of(title),
             [score_cell(worth.values[score][place].value, worth.values[score][place].interval) for place in order],
         )
         for score, title in _scores(worth)

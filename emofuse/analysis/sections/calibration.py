@@ -102,8 +102,8 @@ def _caption(label: str) -> str:
     return (
         f"Accuracy of {label} by confidence before and after temperature scaling, in {BINS} even bins with "
         "Wilson's 95 % "
-        "intervals; the size of a point grows with its rows. Points before and after scaling are moved apart by 0.008. On "
-        "the diagonal, confidence is right."
+        "intervals; the size of a point grows with its rows. Points before and after scaling are moved apart by "
+        "0.008. On the diagonal, confidence is right."
     )
 
 

@@ -168,6 +168,7 @@ def test_the_advice_names_a_font_of_the_script(make_run, no_other_fonts, name, f
     assert f"Install a font that has these letters, such as {family}, and write" in lettering.notice()
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_tables_have_the_numbers_that_figures_show(make_run, no_other_fonts, tmp_path):
     make_run("a", classes=CHINESE, rows=90, epochs=3)
     files = write_report(make_run.folder, tmp_path / "report")

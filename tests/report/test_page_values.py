@@ -102,6 +102,7 @@ def test_classes_have_no_such_lists_and_a_single_stream_gains_nothing(make_run, 
 
 @pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize("kind", ["regression", "multilabel"])
+@pytest.mark.usefixtures("blank_figures")
 def test_the_page_shows_the_lists_with_pictures_and_its_files_have_their_numbers(make_run, tmp_path, kind):
     results = make_runs(make_run, kind)
     ids = read_predictions(run_dir(make_run.folder, results.runs[0].digest)).sample_id.tolist()

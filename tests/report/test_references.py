@@ -77,6 +77,7 @@ def test_they_have_a_table_beneath_the_scores_with_what_it_is_for(make, tmp_path
     assert page.index("<h3>Reference models</h3>") < page.index("Precision (P), recall")
 
 
+@pytest.mark.usefixtures("svg_alone")
 def test_nothing_that_compares_chooses_or_draws_sees_them(make, tmp_path):
     make(references=False)
     before = write_report(make.folder, tmp_path / "before")

@@ -211,6 +211,7 @@ def test_a_label_that_no_test_row_has_is_left_out_and_shown_with_a_dash(make_run
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("svg_alone")
 def test_a_report_has_all_parts_and_no_words_of_another_target(make_run, tmp_path, kind):
     two_configurations(make_run, kind)
     files = write_report(make_run.folder, tmp_path / "report", compare=["good=poor"])
@@ -240,6 +241,7 @@ def test_a_report_has_all_parts_and_no_words_of_another_target(make_run, tmp_pat
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("svg_alone")
 def test_the_same_runs_give_the_same_report(make_run, tmp_path, kind):
     two_configurations(make_run, kind)
     first, second = (write_report(make_run.folder, tmp_path / name) for name in ("first", "second"))
@@ -262,6 +264,7 @@ def test_the_same_runs_give_the_same_report(make_run, tmp_path, kind):
         ),
     ],
 )
+@pytest.mark.usefixtures("svg_alone")
 def test_each_target_has_its_figures(make_run, kind, stems):
     results, uncertainty = two_configurations(make_run, kind)
     values = answered_values(results, make_run.folder) if kind == "regression" else None

@@ -59,7 +59,7 @@ def test_a_forked_process_has_the_environment_folder_and_exit_status_of_a_starte
     process = ExtractionProcess(one_thread=True, template=template)
     forked = psutil.Process(process.pid)
     assert is_worker(forked)
-    assert Path(forked.cwd()) == tmp_path
+    wait_until(lambda: Path(forked.cwd()) == tmp_path)  # it changes to it after it was forked
     assert not process.has_ended
     os.kill(process.pid, signal.SIGTERM)
     wait_until(lambda: process.has_ended)

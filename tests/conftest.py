@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +151,21 @@ def _detector(request: pytest.FixtureRequest, has_face_mesh: bool) -> str:
 
     import_weights(request.getfixturevalue("shared_data") / "models" / "face_landmarker.task")
     return "landmarker"
+
+
+@pytest.fixture(autouse=True)
+def _forgets_plugins() -> Iterator[None]:
+    """Kinds of a plugin file that a test loads do not outlive it."""
+    before = set(sys.modules)
+    yield
+    loaded = [name for name in sys.modules if name.startswith("emofuse_plugin_") and name not in before]
+    if loaded:
+        from emofuse.registry import FAMILIES
+
+        for name in loaded:
+            for family in FAMILIES:
+                family.remove(f"plugin {sys.modules[name].__file__}")
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

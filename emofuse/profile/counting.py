@@ -76,14 +76,19 @@ def face_detector_name(face: FaceSpec) -> str:
 
 
 def _stream_cost(stream: Stream, frames: int) -> MeasuredCost:
-    modules = [value for value in vars(stream).values() if isinstance(value, nn.Module)]
     square = np.zeros((_SQUARE_PX, _SQUARE_PX, 3), np.uint8)
     needs = needs_of(stream)
     sound = Sound(np.zeros(_SOUND_SAMPLES, np.float32), _SOUND_HZ) if "audio" in needs else None
     clip = Clip((square,) * _FRAMES, np.arange(_FRAMES, dtype=np.float64)) if "frames" in needs else None
     blank = Sample(square, sound=sound, clip=clip, crop=square if "crop" in needs else None)
     pictures = frames if needs & NEEDS_FACE else 1
-    return module_cost(modules, count_flops(lambda: stream.extract([blank])) * pictures or None)
+    return module_cost(_modules_of(stream), count_flops(lambda: stream.extract([blank])) * pictures or None)
+
+
+def _modules_of(stream: Stream) -> list[nn.Module]:
+    """Return the torch modules that a stream holds, or that it shares with others and gives as its `network`."""
+    held = [*vars(stream).values(), getattr(stream, "network", None)]
+    return list({id(module): module for module in held if isinstance(module, nn.Module)}.values())
 
 
 @contextmanager

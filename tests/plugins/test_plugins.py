@@ -51,21 +51,6 @@ def in_a_new_interpreter(folder: Path, *arguments: object) -> subprocess.Complet
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(autouse=True)
-def _forgets_plugins():
-    """What a test loads does not outlive it."""
-    from emofuse.registry import FAMILIES
-
-    before = {name for name in sys.modules if name.startswith("emofuse_plugin_")}
-    yield
-    for name in [name for name in sys.modules if name.startswith("emofuse_plugin_")]:
-        if name not in before:
-            origin = f"plugin {sys.modules[name].__file__}"
-            for family in FAMILIES:
-                family.remove(origin)
-            del sys.modules[name]
-
-
 def test_a_stream_a_head_a_dataset_and_a_metric_go_from_a_pipeline_to_predictions(folder, in_a_fresh_process):
     call("run", "mine.yaml", "--workers", 2)
     cache = open_cache(folder / "emofuse-runs/mine/features.zarr")

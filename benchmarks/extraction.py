@@ -57,7 +57,7 @@ NETWORKS = {"resnet50": 1000, "places365": 365}
 GOALS = {"six_passes_over_build": 3.0, "face_images_per_s_a_core": 100}
 ONE_WORKER = "six_streams_of_one_worker"
 FIRST = "six_streams_float32_first_on_the_machine"
-CONVERTED_BEFORE = {"six_streams_bfloat16"}
+CONVERTED_BEFORE = ("six_streams_float32", "six_streams_bfloat16")
 """The contenders that run once before they are timed, so that their networks are converted."""
 LIGHT_FACES = 400
 """The number of pictures on which the build of faces runs against the plain script."""
@@ -117,8 +117,9 @@ def measure(sizes: Sizes, out: Path, *, with_steps: bool = True) -> Path:
         for name, milliseconds in steps.items():
             print(f"{name:28} {milliseconds:8.2f} ms an image")
         contenders = make_contenders(work)
-        for name in CONVERTED_BEFORE & contenders.keys():
-            contenders[name]()
+        for name in CONVERTED_BEFORE:
+            if name in contenders:
+                contenders[name]()
         rounds = [time_round(contenders) for _ in range(sizes.repeats)]
         check_same_features(work)
     return write_result("extraction", describe(sizes, steps, meshes, rounds), folder=out)
@@ -223,24 +224,21 @@ def run_module(name: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", name, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def build(images: Path, spec: Path, cache: Path, *options: str) -> None:
-    """Build a cache by the command line."""
+def build(images: Path, spec: Path, cache: Path, *options: str, compiled: str = "compiled") -> None:
+    """Build a cache by the command line, whose converted networks are kept in a folder of the benchmark."""
     shutil.rmtree(cache, ignore_errors=True)
     cache.with_suffix(".manifest.parquet").unlink(missing_ok=True)
     where = ("--data", str(images), "--split", "stratified", "--spec", str(spec), "--cache", str(cache))
     command = [sys.executable, "-c", _CLI, "cache", "build", "folder", *where, *options]
-    subprocess.run(command, env={**os.environ, kept.VARIABLE: str(compiled_of(cache))}, check=True, capture_output=True)
+    subprocess.run(
+        command, env={**os.environ, kept.VARIABLE: str(cache.parent / compiled)}, check=True, capture_output=True
+    )
 
 
 def build_first(images: Path, spec: Path, cache: Path) -> None:
     """Build a cache on a machine that has not converted a network yet."""
-    shutil.rmtree(compiled_of(cache), ignore_errors=True)
-    build(images, spec, cache)
-
-
-def compiled_of(cache: Path) -> Path:
-    """Return the folder of the networks that builds of the benchmark convert, so that the user's is left alone."""
-    return cache.parent / "compiled"
+    shutil.rmtree(cache.parent / "compiled_first", ignore_errors=True)
+    build(images, spec, cache, compiled="compiled_first")
 
 
 def time_round(contenders: dict[str, Callable[[], object]]) -> dict[str, float]:

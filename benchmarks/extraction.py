@@ -10,8 +10,8 @@ of one run, and medians are kept. Steps are medians on one thread (`benchmarks/s
 their sum says what the pipeline costs.
 
 Images are the demo's, drawn as JPEG of 500 x 400 pixels; networks have random weights, of which speed does not depend.
-With three repeats it takes about ten minutes on two cores. `--profile` runs nothing of this and prints where the CPU
-seconds of a build go (`benchmarks/extraction_profile.py`).
+With three repeats it takes about ten minutes on two cores. Where the CPU seconds of a build go is measured by
+`benchmarks/extraction_profile.py`.
 """
 
 from __future__ import annotations
@@ -91,13 +91,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--smoke", action="store_true", help="run every part once on a few pictures; writes to --out")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--profile", action="store_true", help="print where the seconds of a build go; writes nothing")
     arguments = parser.parse_args()
-    if arguments.profile:
-        from benchmarks import extraction_profile
-
-        extraction_profile.print_profiles(arguments.images)
-        return
     sizes = Sizes(arguments.images, LIGHT_FACES, arguments.faces, arguments.repeats)
     if arguments.smoke:
         sizes = SMOKE

@@ -1,11 +1,13 @@
 """Tell where the CPU seconds of a build of the six streams go, phase by phase.
 
-    python -m benchmarks.extraction --profile [--images 96]
-    python -m benchmarks.extraction_profile --images 96 [--runtime auto] [--compiled FOLDER]
+    python -m benchmarks.extraction_profile                # 64 images, about a minute on a quiet core
+    python -m benchmarks.extraction_profile --images 96
 
 One process builds as one worker would (`--workers 0`, one thread), and the functions of each phase are timed. Each
-second counts once, for the innermost phase. CPU time is given, so that a busy machine changes it little. A build of W
-workers takes what belongs to networks W times, imports once (workers are forked), and shares what belongs to pictures.
+second counts once, for the innermost phase. Three builds are profiled: with PyTorch, with networks that OpenVINO
+converts, and with networks that the build before has kept, in a folder of the script. CPU time is given, so that a busy
+machine changes it little. A build of W workers takes what belongs to networks W times, imports once (workers are
+forked), and shares what belongs to pictures.
 """
 
 from __future__ import annotations
@@ -17,16 +19,21 @@ _START = time.process_time()  # before imports: the interpreter has started
 import argparse  # noqa: E402
 import functools  # noqa: E402
 import importlib  # noqa: E402
+import json  # noqa: E402
 import os  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 from collections import defaultdict  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
+from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+from typing import Any, Literal  # noqa: E402
 
+Runtime = Literal["torch", "openvino"]
+
+BUILDS: dict[str, Runtime] = {"PyTorch": "torch", "OpenVINO, first": "openvino", "OpenVINO, kept": "openvino"}
+"""The title of a build -> its runtime, in the order in which they run."""
 PHASES = {
     "read the dataset and plan": ("emofuse.extraction.run:plan_build",),
     "hash files of weights": ("emofuse.weights.resolve:_hash_of",),
@@ -132,14 +139,14 @@ def wrap(clock: Clock, name: str, place: str, *, only_imported: bool) -> None:
     setattr(owner, last, clock.timed(name, getattr(owner, last)))
 
 
-def profile(work: Path, runtime: str) -> dict[str, float]:
+def profile(work: Path, runtime: Runtime) -> dict[str, float]:
     """Build the six streams of the pictures in a folder in this process, and return phase -> CPU seconds."""
     clock = Clock()
     clock.seconds["start the interpreter"] = _START
     for name, modules in IMPORTS.items():
         with clock.phase(name):
             import_all(modules)
-    if runtime == "torch" or not is_converted(work):
+    if runtime == "torch" or not is_converted(work, runtime):
         for name, modules in OF_TORCH.items():
             with clock.phase(name):
                 import_all(modules)
@@ -168,14 +175,14 @@ def profile(work: Path, runtime: str) -> dict[str, float]:
     return dict(clock.seconds)
 
 
-def is_converted(work: Path) -> bool:
+def is_converted(work: Path, runtime: Runtime) -> bool:
     """Return whether all networks of the spec are kept as compiled ones."""
     from emofuse.extraction.ahead import kept_streams
     from emofuse.extraction.options import BuildOptions
     from emofuse.specs.files import read_cache_spec
 
     spec = read_cache_spec(work / "six.yaml")
-    return {"resnet50", "places365", "objects"} <= kept_streams(spec, BuildOptions(device="cpu"))
+    return {"resnet50", "places365", "objects"} <= kept_streams(spec, BuildOptions(device="cpu", runtime=runtime))
 
 
 def import_all(modules: tuple[str, ...]) -> None:
@@ -187,14 +194,22 @@ def import_all(modules: tuple[str, ...]) -> None:
             getattr(imported, function)()
 
 
-def print_profiles(images: int) -> None:
-    """Print the phases of three builds: with PyTorch, with networks to convert, and with networks that are kept."""
+def profile_builds(images: int, out: Path, *, smoke: bool) -> None:
+    """Print the phases of all builds, and write `extraction_profile.json` into a folder."""
+    builds: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         here = [sys.executable, "-m", "benchmarks.extraction_profile", "--images", str(images), "--work", folder]
         subprocess.run([*here, "--prepare"], check=True)
-        for title, runtime in (("PyTorch", "torch"), ("OpenVINO, first", "auto"), ("OpenVINO, kept", "auto")):
+        for title, runtime in BUILDS.items():
             print(f"\n{title}", flush=True)
             subprocess.run([*here, "--runtime", runtime], check=True, stderr=subprocess.DEVNULL)
+            found = json.loads((Path(folder) / PHASES_FILE).read_text())
+            builds[title] = {name: round(seconds, 2) for name, seconds in found.items()}
+    from benchmarks.results_file import write_result
+
+    name = "extraction_profile_smoke" if smoke else "extraction_profile"
+    numbers = {"smoke": smoke, "images": images, "cpu_s": builds}
+    print(write_result(name, numbers, script="extraction_profile", folder=out))
 
 
 def prepare(work: Path, images: int) -> None:
@@ -205,15 +220,18 @@ def prepare(work: Path, images: int) -> None:
     benchmark.write_spec(work / "six.yaml", benchmark.six_streams(work))
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
+    """Profile all builds, or one of them in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=96)
-    parser.add_argument("--runtime", choices=("auto", "torch", "openvino"), default="auto")
-    parser.add_argument("--work", type=Path, help="a folder that --prepare has filled")
-    parser.add_argument("--prepare", action="store_true")
-    arguments = parser.parse_args()
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--smoke", action="store_true", help="a few pictures: numbers mean nothing")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
+    parser.add_argument("--runtime", choices=("torch", "openvino"), help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)  # one build, in a folder that --prepare has filled
+    parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(given)
     if arguments.work is None:
-        print_profiles(arguments.images)
+        profile_builds(8 if arguments.smoke else arguments.images, arguments.out, smoke=arguments.smoke)
         return
     os.environ[VARIABLE] = str(arguments.work / "compiled")
     if arguments.prepare:
@@ -224,9 +242,12 @@ def main() -> None:
         if value >= 0.005:
             print(f"{name:48} {value:7.2f} s {1000 * value / arguments.images:8.1f} ms an image")
     print(f"{'all':48} {sum(seconds.values()):7.2f} s")
+    (arguments.work / PHASES_FILE).write_text(json.dumps(seconds))
 
 
 VARIABLE = "EMOFUSE_COMPILED_DIR"
+RESULTS = Path(__file__).parent / "results"
+PHASES_FILE = "phases.json"
 
 if __name__ == "__main__":
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -211,6 +211,29 @@ def _bfloat16_distances() -> list[str]:
     return [*table(head, rows), "", source("precision")]
 
 
+_SHORTEST_S = 0.05
+
+
+def _extraction_profile() -> list[str]:
+    """Return the CPU seconds of a build by phase and by runtime; phases that are short in all builds are summed."""
+    if not is_measured("extraction_profile"):
+        return _not_measured("extraction_profile")
+    data = read("extraction_profile")
+    builds: Mapping[str, Mapping[str, float]] = data["cpu_s"]
+    phases = list(dict.fromkeys(phase for build in builds.values() for phase in build))
+    long = [name for name in phases if any(build.get(name, 0.0) >= _SHORTEST_S for build in builds.values())]
+
+    def cells(name: str, seconds: Iterable[float]) -> tuple[str, ...]:
+        return (name, *(f"{each:.2f}" if each else "" for each in seconds))
+
+    rows = [cells(name, (build.get(name, 0.0) for build in builds.values())) for name in long]
+    short = [sum(seconds for name, seconds in build.items() if name not in long) for build in builds.values()]
+    rows.append(cells("phases that are shorter", short))
+    rows.append(cells("all", (sum(build.values()) for build in builds.values())))
+    title = f"Phase, {data['images']} images"
+    return [*table((title, *builds), rows), "", source("extraction_profile")]
+
+
 def _small_faces() -> list[str]:
     """Return how many small faces are found as they are and enlarged."""
     data = read("detection")
@@ -245,6 +268,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "demo-time": _demo_time,
     "demo-worth": _worth,
     "equals": _equals,
+    "extraction-profile": _extraction_profile,
     "face-categories": _face_categories,
     "outer-folds": _outer_folds,
     "report-of-thousands": _report,

@@ -23,6 +23,7 @@ sys.path.append(str(ROOT))
 from benchmarks import (  # noqa: E402
     cross_validated,
     extraction,
+    extraction_profile,
     faces,
     grid,
     heads,
@@ -129,6 +130,19 @@ def test_the_grid_is_measured_part_by_part(tmp_path):
     assert found["finished"]
     assert len(found["groups"]) > 1
     assert found["seconds_for_all"] == found["seconds"]
+
+
+def test_the_phases_of_builds_are_measured(tmp_path):
+    pytest.importorskip("openvino")
+    extraction_profile.main(["--smoke", "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "extraction_profile_smoke.json").read_text())
+    assert list(result["cpu_s"]) == list(extraction_profile.BUILDS)
+    torch_build, first, kept = result["cpu_s"].values()
+    assert "import PyTorch" in torch_build
+    assert "import PyTorch" not in kept
+    assert first["convert networks"] > 0
+    assert "open kept networks" in kept
+    assert all(build["resnet50 and places365: networks"] > 0 for build in result["cpu_s"].values())
 
 
 def test_five_configurations_out_of_time_say_how_far_they_came():

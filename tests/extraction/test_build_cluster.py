@@ -220,7 +220,8 @@ def test_an_interrupted_build_leaves_at_once_and_can_go_on(
     assert all(map(is_gone, workers))
     assert output.strip().endswith("KeyboardInterrupt")
     assert output.count("Traceback") == 1, output
-    assert done_blocks(path) <= done + 2 * len(workers) < BLOCKS, output  # the blocks in hand, and no further ones
+    assert done_blocks(path) < BLOCKS, output
+    assert done_blocks(path) <= done + 3 * len(workers), output  # the blocks in hand; the others take seconds
     build_cache(path, manifest, SPEC, in_process)
     assert contents(path) == undisturbed
 
